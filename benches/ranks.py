@@ -3,12 +3,16 @@
     python benches/ranks.py
 
 prints the tables of docs/several-gpus.md. A step of W ranks with n rows each takes what one GPU takes for n
-rows, and two exchanges after each other, of which none is hidden behind the other work:
+rows, more for the weight gradient if it has too few blocks for the GPU, and two exchanges after each other, of
+which none is hidden behind the other work:
 
 - slices of the gradient go all to all: a rank sends (W - 1) / W of the gradient in W - 1 messages;
 - sums of slices are gathered: the same bytes, round a ring.
 
 The terms of the loss, 16 bytes a tile of 128 rows, are gathered with them.
+
+A part of a rank's shards could be sent while it sweeps the others. Each message would be of a whole gradient all
+the same, also the last one, which follows the last sweep: so no step would end earlier.
 """
 
 import math
@@ -21,6 +25,18 @@ STEPS = {"hydrogen": ((1_000, 0.134), (65_536, 2.29)), "wide": ((2_048, 0.603), 
 # Inputs, hidden layers and outputs of the networks of these workloads (src/cli/workloads.rs): the
 # quadratic head has as many outputs as there are dimensions.
 NETWORKS = {"hydrogen": (3 + 1, [256] * 4, 3), "wide": (50 + 1, [512] * 4, 1)}
+
+# Share of the weight gradient in a step of hydrogen (`weight_grad` in the table of kernels of the same file,
+# 65,536 rows of each kind: two launches on interior rows, four on boundary rows); taken for wide too.
+OF_WEIGHT_GRADIENT = (2 * 137 + 4 * 88) / 2290
+
+# Its blocks: one for 128 x 128 elements of a layer's gradient and a group of the batch (weight_grad.cuh,
+# batch.cuh). So many run at a time; fewer are taken to need longer in proportion, which is the worst case, as a
+# block is faster if it has a multiprocessor to itself.
+GROUPS, FEW_SHARDS, BLOCKS_AT_ONCE = 16, 8, 2 * 132
+
+# Most shards of a batch.
+MAX_SHARDS = 64
 
 # Bytes a second in one direction. NVLink 4: 900 GB/s both ways (NVIDIA H100 Tensor Core GPU
 # Architecture), of which NCCL reaches four fifths. InfiniBand NDR, a card of 400 Gb/s for each GPU as in
@@ -51,6 +67,24 @@ def gradient_bytes(workload):
     inputs, hidden, outputs = NETWORKS[workload]
     widths = [inputs, *hidden, outputs]
     return 4 * sum((a + 1) * b for a, b in zip(widths, widths[1:]))
+
+
+def weight_gradient_blocks(workload, ranks, shards):
+    inputs, hidden, outputs = NETWORKS[workload]
+    tiles = [math.ceil(math.ceil(n / 64) * 64 / 128) for n in (inputs, *hidden, outputs)]
+    groups = max(GROUPS // shards, GROUPS // FEW_SHARDS) * shards // ranks
+    return groups * sum(a * b for a, b in zip(tiles, tiles[1:]))
+
+
+def step_of_rank(workload, ranks, shards, rows):
+    """Seconds of a step of each of `ranks` GPUs with `rows` rows each, but for what they send."""
+    alone, here = (min(weight_gradient_blocks(workload, *of), BLOCKS_AT_ONCE) for of in ((1, FEW_SHARDS), (ranks, shards)))
+    return step(workload, rows) * (1 + OF_WEIGHT_GRADIENT * max(alone / here - 1, 0))
+
+
+def shards_for(ranks):
+    """As many shards as leave each rank the blocks of one GPU, if so many are possible."""
+    return min(FEW_SHARDS * ranks, MAX_SHARDS)
 
 
 def gather(ranks, n_bytes):
@@ -85,10 +119,10 @@ def exchange(workload, ranks, rows):
     return to_all(ranks, n_bytes) + gather(ranks, n_bytes + terms)
 
 
-def efficiency(workload, ranks, rows, slower=1.0):
+def efficiency(workload, ranks, shards, rows, slower=1.0):
     """Work of a second of each of `ranks` GPUs over that of one alone, with `rows` rows each."""
-    alone = step(workload, rows)
-    return alone / (alone + slower * exchange(workload, ranks, rows))
+    together = step_of_rank(workload, ranks, shards, rows) + slower * exchange(workload, ranks, rows)
+    return step(workload, rows) / together
 
 
 def least_batch(workload, ranks, speed_up):
@@ -96,7 +130,8 @@ def least_batch(workload, ranks, speed_up):
     batch = 128 * ranks  # a tile for each
     while batch < 1e9:
         of_rank = batch // ranks
-        if step(workload, batch) >= speed_up * (step(workload, of_rank) + exchange(workload, ranks, of_rank)):
+        together = step_of_rank(workload, ranks, shards_for(ranks), of_rank) + exchange(workload, ranks, of_rank)
+        if step(workload, batch) >= speed_up * together:
             return batch
         batch = math.ceil(batch * 1.01)
     return None
@@ -118,16 +153,24 @@ def count(n):
 def main():
     rows_of = [8_192, 65_536, 524_288]
     table(
-        ["workload, gradient", "rows of each kind a GPU", "a step of one GPU", "8 GPUs by NVLink", "64 GPUs, InfiniBand too"],
+        [
+            "workload, gradient",
+            "rows of each kind a GPU",
+            "a step of one GPU",
+            "8 GPUs by NVLink, 8 shards",
+            "8 GPUs, 64 shards",
+            "64 GPUs, 64 shards, InfiniBand too",
+        ],
         [
             [
                 f"{workload}, {gradient_bytes(workload) / 1e6:.2f} MB",
                 f"{rows:,}",
                 f"{step(workload, rows) * 1e3:.3g} ms",
                 *(
-                    f"{efficiency(workload, ranks, rows):.0%} ({efficiency(workload, ranks, rows, 2.0):.0%}), "
+                    f"{efficiency(workload, ranks, shards, rows):.0%} "
+                    f"({efficiency(workload, ranks, shards, rows, 2.0):.0%}), "
                     f"{exchange(workload, ranks, rows) * 1e6:.0f} µs"
-                    for ranks in (8, 64)
+                    for ranks, shards in ((8, 8), (8, 64), (64, 64))
                 ),
             ]
             for workload in STEPS

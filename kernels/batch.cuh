@@ -1,15 +1,16 @@
 // The part of a batch that a tile belongs to, and the order in which a gradient is summed over its
 // tiles.
 //
-// Tile t belongs to group t mod kGroups, one of kWideGroups or kNarrowGroups. A group's partial
-// gradient is formed tile after tile, and in a tile channel after channel. If the group has tiles
-// in several chunks of the batch, a launch goes on with the sums that the one before has stored.
-// `gather_gradient` adds the groups of shard s, which are s, s + kShards, ..., and then the shards.
-// So the order depends on the batch alone: not on its chunks, the number of blocks or the GPU, and
-// the sums of some shards can be formed without the others.
+// Tile t belongs to group t mod G, of G groups: kWideGroups or kNarrowGroups, or more if there are
+// more than kFewShards shards. A group's partial gradient is formed tile after tile, and in a tile
+// channel after channel. If the group has tiles in several chunks of the batch, a launch goes on
+// with the sums that the one before has stored. `gather_gradient` adds the groups of each of the V
+// shards, which are s, s + V, ... of shard s, and then the shards. So the order depends on the
+// batch alone: not on its chunks, the number of blocks or the GPU, and the sums of some shards can
+// be formed without the others.
 //
-// A rank has BatchParams::n_shards consecutive shards, and counts their tiles alone. Its k-th tile
-// is in the k mod n_shards-th of its shards, and in the k mod groups_of(batch)-th of its groups.
+// A rank has 2^BatchParams::log2_own consecutive shards, and counts their tiles alone: its k-th
+// tile is in the shard and in the group k of its own, modulo the number of those.
 #pragma once
 #include <type_traits>
 
@@ -28,18 +29,18 @@ __device__ __forceinline__ uint32_t all_tiles(const BatchParams& batch) {
   return last.first_tile + last.n_tiles;
 }
 
-static_assert(kWideGroups % kShards == 0 && kNarrowGroups % kShards == 0, "a group lies in one shard");
+static_assert(kWideGroups % kFewShards == 0 && kNarrowGroups % kFewShards == 0, "a group lies in one shard");
 
-// Groups of the rank's shards, of kGroups of all.
+// Groups of the rank's shards; all shards have kGroups of them, or more if they are many.
 template <uint32_t kGroups>
 __device__ __forceinline__ uint32_t groups_of(const BatchParams& batch) {
-  return kGroups / kShards * batch.n_shards;
+  return max(kGroups >> batch.log2_shards, kGroups / kFewShards) << batch.log2_own;
 }
 
 // The number that `tile` of the rank, in `part`, has among all tiles of the part.
 __device__ __forceinline__ uint32_t tile_of_part(const BatchParams& batch, const Part& part, uint32_t tile) {
-  const uint32_t of_batch = tile / batch.n_shards * kShards + batch.first_shard + tile % batch.n_shards;
-  return of_batch - part.first_of_batch;
+  const uint32_t round = tile >> batch.log2_own, shard = tile - (round << batch.log2_own);
+  return (round << batch.log2_shards) + batch.first_shard + shard - part.first_of_batch;
 }
 
 // True if operands of type T are rounded from f32.

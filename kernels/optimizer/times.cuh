@@ -15,9 +15,9 @@ struct TimesMemory {
 // Where the values of `tile` of the batch are: each rank's are in the order of its tiles, `of_rank`
 // places apart (batch.cuh).
 __device__ __forceinline__ uint32_t place_of(const GatheredParams& gathered, uint32_t tile, uint32_t of_rank) {
-  const uint32_t high = tile >> gathered.log2_of_high, shard = high % kShards;
-  const uint32_t rank = shard >> gathered.log2_shards;
-  const uint32_t own = (high / kShards << gathered.log2_shards) + shard - (rank << gathered.log2_shards);
+  const uint32_t high = tile >> gathered.log2_of_high, round = high >> gathered.log2_shards;
+  const uint32_t shard = high - (round << gathered.log2_shards), rank = shard >> gathered.log2_own;
+  const uint32_t own = (round << gathered.log2_own) + shard - (rank << gathered.log2_own);
   return rank * of_rank + (own << gathered.log2_of_high) + tile - (high << gathered.log2_of_high);
 }
 

@@ -285,6 +285,7 @@ fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<T
         laplacian: step.laplacian,
         n_interior: step.rows,
         n_boundary: step.rows,
+        n_shards: Training::SHARDS,
         optimizer: Optimizer {
             learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
             beta1: 0.9,

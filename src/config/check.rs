@@ -10,6 +10,7 @@ use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
 use crate::model::MAX_DIM;
+use crate::ranks::shards;
 use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
@@ -246,6 +247,9 @@ impl TrainingConfig {
             if rows == 0 || u32::try_from(rows).is_err() {
                 return file.refuse(key, rows, "use 1 to 2³² − 1 rows");
             }
+        }
+        if !shards::are_possible(self.shards) {
+            return file.refuse("training.shards", self.shards, shards::POSSIBLE);
         }
         file.at_least_one("training.steps", self.steps)?;
         if !(1..=TrainingConfig::MAX_SEEDS).contains(&self.seeds) {

@@ -85,6 +85,9 @@ struct Training {
     steps: u64,
     interior_rows: usize,
     boundary_rows: usize,
+    /// Other than the 8 that configurations of the first form had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shards: Option<usize>,
     learning_rate: f64,
     warmup_steps: u64,
     schedule: String,
@@ -192,6 +195,7 @@ impl Settings {
                 steps: 0,
                 interior_rows: training.interior_rows,
                 boundary_rows: training.boundary_rows,
+                shards: Some(training.shards).filter(|&n| n != 8),
                 learning_rate: training.learning_rate,
                 warmup_steps: training.warmup_steps,
                 schedule: schedule.into(),

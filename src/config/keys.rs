@@ -139,6 +139,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.steps", WHOLE, "10000"),
     ("training.interior_rows", WHOLE, "1024"),
     ("training.boundary_rows", WHOLE, "1024"),
+    ("training.shards", WHOLE, "8"),
     ("training.learning_rate", NUMBER, "1e-3"),
     ("training.warmup_steps", WHOLE, "500"),
     (

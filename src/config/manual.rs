@@ -213,6 +213,13 @@ const ENTRIES: &[Entry] = &[
         "rows of a step at each of the two end times, of estimators that need any",
         "as `interior_rows`",
     ),
+    entry(
+        "training.shards",
+        "",
+        "parts of a batch whose gradients GPUs sum apart, so that up to so many GPUs can share it: 1, 2, 4, … 64. \
+         A CPU takes it and sums in its own order",
+        "several GPUs: 8 for each, up to 64 ([several-gpus.md](several-gpus.md#shards))",
+    ),
     entry("training.learning_rate", "", "after warm-up", "a loss that jumps: smaller"),
     entry(
         "training.warmup_steps",

@@ -89,6 +89,7 @@ impl Config {
             laplacian: self.laplacian(),
             n_interior: self.training.interior_rows,
             n_boundary: self.training.boundary_rows,
+            n_shards: self.training.shards,
             optimizer: self.optimizer(),
             seed: self.training.seed,
             groups: None,

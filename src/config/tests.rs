@@ -467,6 +467,8 @@ fn the_fingerprint_follows_what_decides_the_result() {
     assert_eq!(changed(&|config| config.training.precision = Some(Precision::F16)), fingerprint);
     assert_eq!(changed(&|config| config.training.steps += 1), fingerprint);
     assert_ne!(changed(&|config| config.training.seed += 1), fingerprint);
+    assert_ne!(changed(&|config| config.training.shards = 16), fingerprint);
+    assert_eq!(changed(&|config| config.training.shards = 8), fingerprint);
     let spline = |limit, knots| changed(&move |config| config.objective.path = PathConfig::Spline { limit, knots });
     let splines = [spline(2.0, Knots::Rank), spline(3.0, Knots::Rank), spline(2.0, Knots::Clock), fingerprint.clone()];
     assert!((0..4).all(|i| !splines[..i].contains(&splines[i])), "{splines:?}");

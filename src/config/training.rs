@@ -18,6 +18,8 @@ pub struct TrainingConfig {
     pub interior_rows: usize,
     /// Boundary rows of a step, at each of the two end times.
     pub boundary_rows: usize,
+    /// Shards of a batch, whose gradients GPUs sum apart: see [`Training::n_shards`].
+    pub shards: usize,
     /// Learning rate after warm-up.
     pub learning_rate: f64,
     /// Steps of linear warm-up. A run of fewer than ten times as many steps warms up over a tenth
@@ -77,6 +79,7 @@ impl Default for TrainingConfig {
             steps: 10_000,
             interior_rows: Training::ROWS,
             boundary_rows: Training::ROWS,
+            shards: Training::SHARDS,
             learning_rate: optimizer.learning_rate.peak,
             warmup_steps: LearningRate::WARMUP_STEPS,
             schedule: Schedule::default(),

@@ -1,8 +1,8 @@
 //! Which rank forms and adds which gradients, so that any number of ranks gives equal bits.
 //!
-//! A batch has V shards, a power of two: tile t of it, and with it every row, lies in shard
-//! t mod V, whatever the number of ranks. The gradients of shards are added in pairs of neighbors,
-//! which makes a tree:
+//! A batch has V shards, a power of two, 8 by default (`training.shards`): tile t of it, and with
+//! it every row, lies in shard t mod V, whatever the number of ranks. The gradients of shards are
+//! added in pairs of neighbors, which makes a tree, here for V = 8:
 //!
 //! ```text
 //! ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
@@ -13,6 +13,10 @@
 //! to rank q, adds its own slice of all W sums, which is the rest of the tree, and hands the result
 //! to all. So one rank adds the same numbers in the same order, and a rank sends the gradient not
 //! quite twice.
+//!
+//! A rank sends nothing before it has swept all its shards. What it sends is a whole gradient,
+//! however many shards are in it: sending the sum of some of them earlier would send the gradient
+//! once more, and leave as much to be sent after the last one.
 //!
 //! ```
 //! use action_matching::ranks::shards::Plan;
@@ -26,8 +30,18 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// Shards of a batch: more ranks cannot divide it.
-pub const SHARDS: usize = 8;
+/// Most shards of a batch.
+pub const MAX_SHARDS: usize = 64;
+
+/// True if a batch can have `n_shards` shards: a power of two up to [`MAX_SHARDS`], as they are
+/// added in pairs.
+#[must_use]
+pub fn are_possible(n_shards: usize) -> bool {
+    n_shards.is_power_of_two() && n_shards <= MAX_SHARDS
+}
+
+/// The numbers of shards that are possible, as advice.
+pub(crate) const POSSIBLE: &str = "use a power of two from 1 to 64";
 
 /// Who forms, sends, adds and gathers what, as rank `rank` sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,28 +68,26 @@ impl Plan {
     /// shards; slices begin at multiples of `unit` elements, which kernels move at once.
     ///
     /// # Errors
-    /// A number of shards that is no power of two, or of ranks that does not divide it.
+    /// A number of shards that is not [possible](are_possible), or of ranks that does not divide
+    /// it.
     pub fn new(n_shards: usize, n_ranks: usize, rank: usize, n_elements: usize, unit: usize) -> Result<Plan> {
-        let refused = |problem: String, fix: &str| Err(Error::input("gradient", "ranks", problem, fix));
-        if !n_shards.is_power_of_two() {
-            return refused(format!("{n_shards} shards cannot be added in pairs"), "take a power of two");
+        let refused = |problem: String, fix: &str| Err(Error::input("configuration", "training.shards", problem, fix));
+        if !are_possible(n_shards) {
+            return refused(format!("is {n_shards}"), POSSIBLE);
         }
         if n_ranks == 0 || !n_shards.is_multiple_of(n_ranks) {
             let divisors: Vec<String> = (0..=n_shards.ilog2()).map(|k| (1 << k).to_string()).collect();
-            let problem = format!("{n_ranks} ranks cannot share the {n_shards} shards of a batch equally");
-            return refused(problem, &format!("take {}", divisors.join(", ")));
+            let mut fix = format!("take as many ranks as divide it ({})", divisors.join(", "));
+            if are_possible(n_ranks) {
+                fix += &format!(", or train anew with training.shards = {n_ranks} at least");
+            }
+            return refused(format!("is {n_shards}, and {n_ranks} ranks cannot share so many equally"), &fix);
         }
         if rank >= n_ranks || unit == 0 {
             let problem = format!("rank {rank} of {n_ranks}, slices of multiples of {unit}");
-            return refused(problem, "ranks count from 0, a unit is 1 or more");
+            return Err(Error::input("gradient", "ranks", problem, "ranks count from 0, a unit is 1 or more"));
         }
         Ok(Plan { n_shards, n_ranks, rank, n_elements, unit })
-    }
-
-    /// The shard of tile `tile` of a batch.
-    #[must_use]
-    pub fn shard_of(&self, tile: usize) -> usize {
-        tile % self.n_shards
     }
 
     /// The shards whose gradients this rank forms and adds.
@@ -183,7 +195,7 @@ mod tests {
     #[test]
     fn any_number_of_ranks_gives_the_bits_of_one() {
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        for n_shards in [1, 2, 8, 16] {
+        for n_shards in [1, 2, 8, 16, 64] {
             for (n, unit) in [(0, 4), (3, 4), (64, 4), (1000, 4), (1001, 1)] {
                 let expected = bits(sums(0..n_shards, n));
                 for n_ranks in (1..=n_shards).filter(|n_ranks| n_shards % n_ranks == 0) {
@@ -211,28 +223,30 @@ mod tests {
     #[test]
     fn all_is_covered_and_little_is_sent() {
         const N: usize = 10_001;
-        for n_ranks in [1, 2, 4, 8] {
+        for (n_shards, n_ranks) in [(8, 1), (8, 2), (8, 4), (8, 8), (64, 16), (64, 64)] {
             let (mut shards, mut elements) = (0, 0);
             for rank in 0..n_ranks {
-                let plan = Plan::new(8, n_ranks, rank, N, 4).expect("a plan");
+                let plan = Plan::new(n_shards, n_ranks, rank, N, 4).expect("a plan");
                 let slice = plan.slice(rank);
                 assert!(slice.start == elements && slice.start.is_multiple_of(4) && slice.len() <= plan.slice_len());
                 assert_eq!(plan.own_shards().start, shards);
                 (shards, elements) = (plan.own_shards().end, slice.end);
                 assert!(plan.sent_elements() <= 2 * (N + 4 * n_ranks) * (n_ranks - 1) / n_ranks);
-                assert_eq!((0..16).map(|tile| plan.shard_of(tile)).max(), Some(7));
             }
-            assert_eq!((shards, elements), (8, N));
+            assert_eq!((shards, elements), (n_shards, N));
         }
     }
 
     #[test]
     fn numbers_that_do_not_divide_are_refused() {
-        for n_ranks in [0, 3, 5, 16] {
-            let message = Plan::new(8, n_ranks, 0, 100, 4).expect_err("does not divide").to_string();
-            assert!(message.contains("the 8 shards") && message.contains("take 1, 2, 4, 8"), "{message}");
+        let refused = |n_shards, n_ranks| Plan::new(n_shards, n_ranks, 0, 100, 4).expect_err("refused").to_string();
+        for n_ranks in [0, 3, 5, 16, 128] {
+            let message = refused(8, n_ranks);
+            let of_both = format!("training.shards: is 8, and {n_ranks} ranks cannot share");
+            assert!(message.contains(&of_both) && message.contains("(1, 2, 4, 8)"), "{message}");
+            assert_eq!(message.contains("training.shards = 16 at least"), n_ranks == 16, "{message}");
         }
-        assert!(Plan::new(12, 2, 0, 100, 4).expect_err("no pairs").to_string().contains("a power of two"));
+        assert!([0, 12, 128].iter().all(|&n_shards| refused(n_shards, 2).contains("a power of two from 1 to 64")));
         assert!(Plan::new(8, 2, 2, 100, 4).is_err() && Plan::new(8, 2, 1, 100, 0).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, RankKind, Result};
 use crate::exchange::Exchange;
 use crate::ranks::environment::World;
 use crate::ranks::liveness::Liveness;
-use crate::ranks::shards::{Plan, SHARDS};
+use crate::ranks::shards::Plan;
 use crate::training::{LossScale, TrainState};
 
 /// The settings that must be equal on all ranks, by name: all but paths, which may differ from
@@ -51,7 +51,7 @@ pub struct Ranks<'a> {
 impl Ranks<'_> {
     /// Refuses what ranks do not divide.
     pub(super) fn check(&self, config: &Config) -> Result<()> {
-        Plan::new(SHARDS, self.world.size, self.world.rank, 0, 1)?;
+        Plan::new(config.training.shards, self.world.size, self.world.rank, 0, 1)?;
         let seeds = config.training.seeds;
         if seeds > 1 {
             let problem = format!("is {seeds}, but ranks divide the batches of one model");

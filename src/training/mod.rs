@@ -22,6 +22,7 @@ use crate::error::{Error, Result, check_len};
 use crate::laplacian::{Laplacian, MAX_PROBES};
 use crate::model::{Architecture, initial_parameters};
 use crate::objective::Objective;
+use crate::ranks::shards;
 use crate::rng::{Purpose, words};
 
 /// Everything a [`Trainer`](crate::engine::Trainer) needs besides its starting state.
@@ -69,6 +70,9 @@ pub struct Training {
     pub n_interior: usize,
     /// Boundary rows of a step, at each of the two end times.
     pub n_boundary: usize,
+    /// Shards of a batch on GPUs, whose gradients are summed apart, so that up to as many GPUs can
+    /// share it: a power of two up to [`MAX_SHARDS`](shards::MAX_SHARDS). A CPU does without.
+    pub n_shards: usize,
     /// Optimizer settings.
     pub optimizer: Optimizer,
     /// Key of every random number.
@@ -78,6 +82,9 @@ pub struct Training {
 impl Training {
     /// Interior rows of a step, and boundary rows at each end, of [`Training::new`].
     pub const ROWS: usize = 1024;
+
+    /// Shards of a batch, of [`Training::new`].
+    pub const SHARDS: usize = 8;
 
     /// Training of a network on `path` with every other setting at its default: continuity
     /// dynamics, the form of the loss that suits the path, [`Training::ROWS`] rows a step, seed 0.
@@ -93,6 +100,7 @@ impl Training {
             laplacian: Laplacian::default(),
             n_interior: Self::ROWS,
             n_boundary: Self::ROWS,
+            n_shards: Self::SHARDS,
             optimizer: Optimizer::default(),
             seed: 0,
             groups: None,
@@ -238,6 +246,9 @@ impl Training {
             if rows == 0 || u32::try_from(rows).is_err() {
                 return fail(field, format!("is {rows}"), "use 1 to 2³² − 1");
             }
+        }
+        if !shards::are_possible(self.n_shards) {
+            return fail("shards", format!("is {}", self.n_shards), shards::POSSIBLE);
         }
         if self.laplacian.n_probes == 0 || self.laplacian.n_probes > MAX_PROBES {
             return fail("probes", format!("is {}", self.laplacian.n_probes), "use 1 to 1024");

@@ -1,6 +1,6 @@
 //! One model trained by several ranks, each with a GPU: any number of them leaves the same bits.
-//! With virtual GPUs and the virtual NCCL (tests/vnccl), in processes of their own that have eight
-//! GPUs.
+//! With virtual GPUs and the virtual NCCL (tests/vnccl), in processes of their own that have
+//! sixteen GPUs.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::common::{embeddings, model};
 use crate::training::{run, training};
 use action_matching::density_path::{Interpolant, TimeRule};
 use action_matching::engine::cuda::{CudaEngine, devices, nccl_id, nccl_version};
-use action_matching::engine::{Bend, Estimator, LossScale, NetworkState, StepRecord, TrainState, Training};
+use action_matching::engine::{Bend, Engine, Estimator, LossScale, NetworkState, StepRecord, TrainState, Training};
 use action_matching::exchange::Exchange;
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, initial_parameters};
@@ -22,24 +22,24 @@ use action_matching::ranks::environment::{Launcher, World};
 use action_matching::ranks::rendezvous::{Patience, meet};
 use action_matching::rng::{Purpose, words};
 
-/// Environment of a process with eight virtual GPUs.
-const EIGHT: (&str, &str) = ("VGPU_DEVICES", "8");
+/// Environment of a process with sixteen virtual GPUs.
+const SIXTEEN: (&str, &str) = ("VGPU_DEVICES", "16");
 
 /// True if this machine has the virtual GPU, of which there can be any number.
 fn is_virtual() -> bool {
     devices().expect("a GPU, or the virtual one")[0].model.contains("Virtual GPU")
 }
 
-/// Runs the ignored tests `names` of this file with eight GPUs.
-fn with_eight(names: &[&str]) {
+/// Runs the ignored tests `names` of this file with sixteen GPUs.
+fn with_sixteen(names: &[&str]) {
     if !is_virtual() {
-        eprintln!("needs eight GPUs, or the virtual ones");
+        eprintln!("needs sixteen GPUs, or the virtual ones");
         return;
     }
     let output = Command::new(std::env::current_exe().expect("the test's own path"))
         .args(["--ignored", "--exact", "--nocapture"])
         .args(names.iter().map(|name| format!("ranks::{name}")))
-        .envs([EIGHT])
+        .envs([SIXTEEN])
         .output()
         .expect("runs");
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -48,7 +48,12 @@ fn with_eight(names: &[&str]) {
 
 #[test]
 fn ranks_take_the_steps_of_one_gpu() {
-    with_eight(&["ranks_leave_the_same_bits", "a_run_goes_on_with_other_ranks", "ranks_hand_on_what_they_have"]);
+    with_sixteen(&[
+        "ranks_leave_the_same_bits",
+        "a_run_goes_on_with_other_ranks",
+        "ranks_hand_on_what_they_have",
+        "more_ranks_than_shards_are_refused",
+    ]);
 }
 
 fn free_port() -> u16 {
@@ -101,6 +106,7 @@ fn cases() -> Vec<Case> {
     let bent = NetworkState::initial(initial_parameters(&bend.architecture, 8));
     let mut learned = Training { bend: Some(bend), n_interior: 500, ..training(&narrow, action) };
     learned.path.interpolant = Interpolant::Learned;
+    let many_shards = Training { n_shards: 32, n_interior: 2200, ..learned.clone() };
     let mut weighed = Training { n_interior: 1300, n_boundary: 400, ..training(&wide, action) };
     weighed.path.masses = Some(vec![1.0, 0.7, 1.4]);
     vec![
@@ -139,10 +145,31 @@ fn cases() -> Vec<Case> {
         Case {
             name: "a learned path",
             training: learned,
-            start: TrainState { bend: Some(bent), ..start(&narrow) },
+            start: TrainState { bend: Some(bent.clone()), ..start(&narrow) },
             precision: Precision::Tf32,
             steps: 5,
             ranks: &[2, 4],
+        },
+        Case {
+            name: "sixteen shards, importance",
+            training: Training {
+                time_rule: TimeRule::Importance,
+                n_shards: 16,
+                n_interior: 1700,
+                ..training(&narrow, action)
+            },
+            start: start(&narrow),
+            precision: Precision::Bf16,
+            steps: 5,
+            ranks: &[4, 16],
+        },
+        Case {
+            name: "a learned path, 32 shards",
+            training: many_shards,
+            start: TrainState { bend: Some(bent), ..start(&narrow) },
+            precision: Precision::Bf16,
+            steps: 2,
+            ranks: &[16],
         },
     ]
 }
@@ -150,42 +177,89 @@ fn cases() -> Vec<Case> {
 type Taken = (TrainState, Vec<StepRecord>);
 
 /// Weights, moments and records of any number of ranks are those of one GPU, on all of them.
-#[test]
-#[ignore = "ranks_take_the_steps_of_one_gpu runs it with eight GPUs"]
-fn ranks_leave_the_same_bits() {
-    for Case { name, training, start, precision, steps, ranks } in cases() {
-        let engine = CudaEngine::new(0, precision).expect("a GPU");
-        let alone = run(&engine, &training, start.clone(), &[steps]);
-        assert_ne!(alone.0.action, start.action);
-        for &n in ranks {
-            // Ranks ask for their steps in numbers of their own.
-            let all: Vec<Taken> = on_ranks(n, precision, |rank, engine| {
-                let first = (1 + rank as u64).min(steps);
-                run(engine, &training, start.clone(), &[first, steps - first])
-            });
-            for (rank, taken) in all.into_iter().enumerate() {
-                assert!(taken == alone, "{name}, {}: rank {rank} of {n} has other bits", precision.name());
-            }
+fn check_bits(Case { name, training, start, precision, steps, ranks }: Case) {
+    let engine = CudaEngine::new(0, precision).expect("a GPU");
+    let alone = run(&engine, &training, start.clone(), &[steps]);
+    assert_ne!(alone.0.action, start.action);
+    for &n in ranks {
+        // Ranks ask for their steps in numbers of their own.
+        let all: Vec<Taken> = on_ranks(n, precision, |rank, engine| {
+            let first = (1 + rank as u64).min(steps);
+            run(engine, &training, start.clone(), &[first, steps - first])
+        });
+        for (rank, taken) in all.into_iter().enumerate() {
+            assert!(taken == alone, "{name}, {}: rank {rank} of {n} has other bits", precision.name());
         }
     }
 }
 
-/// From four ranks to two, and to one.
 #[test]
-#[ignore = "ranks_take_the_steps_of_one_gpu runs it with eight GPUs"]
+#[ignore = "ranks_take_the_steps_of_one_gpu runs it with sixteen GPUs"]
+fn ranks_leave_the_same_bits() {
+    cases().into_iter().for_each(check_bits);
+}
+
+/// Sixteen shards, of as many ranks as divide them.
+#[test]
+#[ignore = "takes minutes; run it by name, with VGPU_DEVICES=16"]
+fn sixteen_shards_leave_the_same_bits_for_a_hundred_steps() {
+    let sixteen = cases().into_iter().find(|case| case.training.n_shards == 16).expect("is there");
+    check_bits(Case { steps: 100, ranks: &[2, 4, 8, 16], ..sixteen });
+}
+
+/// From four or sixteen ranks to two, and to one.
+#[test]
+#[ignore = "ranks_take_the_steps_of_one_gpu runs it with sixteen GPUs"]
 fn a_run_goes_on_with_other_ranks() {
     let Case { training, start, precision, .. } = cases().remove(1);
     let engine = CudaEngine::new(0, precision).expect("a GPU");
-    let whole = run(&engine, &training, start.clone(), &[3]).0;
-    let take = |n: usize, state: &TrainState| {
-        on_ranks(n, precision, |_, engine| run(engine, &training, state.clone(), &[1]).0).swap_remove(0)
+    for (n_shards, before) in [(8, 4), (64, 16)] {
+        let training = Training { n_shards, ..training.clone() };
+        let whole = run(&engine, &training, start.clone(), &[3]).0;
+        let take = |n: usize, state: &TrainState| {
+            on_ranks(n, precision, |_, engine| run(engine, &training, state.clone(), &[1]).0).swap_remove(0)
+        };
+        let two = take(2, &take(before, &start));
+        assert!(run(&engine, &training, two, &[1]).0 == whole, "{n_shards} shards");
+    }
+}
+
+/// Whoever asks: the engine before it takes memory.
+#[test]
+#[ignore = "ranks_take_the_steps_of_one_gpu runs it with sixteen GPUs"]
+fn more_ranks_than_shards_are_refused() {
+    let Case { training, start, precision, .. } = cases().remove(0);
+    let training = Training { n_shards: 1, ..training };
+    let errors = on_ranks(2, precision, |_, engine| {
+        engine.trainer(training.clone(), start.clone()).err().expect("is refused").to_string()
+    });
+    let expected = "training.shards: is 1, and 2 ranks cannot share so many equally";
+    assert!(errors.iter().all(|error| error.contains(expected)), "{errors:?}");
+}
+
+/// The number of shards changes the order of sums, and so the last bits, and nothing else.
+#[test]
+fn shards_change_the_order_of_sums_alone() {
+    let Case { training, start, .. } = cases().remove(1);
+    let engine = CudaEngine::new(0, Precision::F32).expect("a GPU");
+    let start = TrainState { loss_scale: LossScale::default(), ..start };
+    // A tenth of the gradient.
+    let moment = |n_shards| {
+        let training = Training { n_shards, ..training.clone() };
+        run(&engine, &training, start.clone(), &[1]).0.action.moment1
     };
-    let two = take(2, &take(4, &start));
-    assert!(run(&engine, &training, two, &[1]).0 == whole);
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+    let eight = moment(8);
+    for n_shards in [1, 64] {
+        let other = moment(n_shards);
+        assert!(other != eight, "{n_shards} shards");
+        let apart = norm(&mut other.iter().zip(&eight).map(|(a, b)| a - b)) / norm(&mut eight.iter().copied());
+        assert!(apart < 1e-5, "{n_shards} shards: {apart}");
+    }
 }
 
 #[test]
-#[ignore = "ranks_take_the_steps_of_one_gpu runs it with eight GPUs"]
+#[ignore = "ranks_take_the_steps_of_one_gpu runs it with sixteen GPUs"]
 fn ranks_hand_on_what_they_have() {
     let list = |rank: usize| (0..rank * 1000).map(|i| (i % 251) as u8).collect::<Vec<u8>>();
     for shared in on_ranks(4, Precision::F32, |rank, engine| engine.share(&list(rank)).expect("shared")) {
@@ -223,7 +297,7 @@ pub fn started(n: usize, of: impl Fn(usize) -> Command) -> Vec<Child> {
     (0..n)
         .map(|rank| {
             let mut command = of(rank);
-            command.envs([EIGHT, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+            command.envs([SIXTEEN, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
             let variables = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", n)];
             command.envs(variables.map(|(name, value)| (name, value.to_string())));
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
@@ -259,7 +333,7 @@ fn the_program_trains_with_ranks() {
     let [alone, two, started_here, other] = ["alone", "two", "started-here", "other"].map(place);
     let train = ["train", config, "--device", "cuda", "--no-report", "--out"];
     let into = |out, more: &[&'static str]| [&train[..], &[out], more].concat();
-    let output = amatch(&into(&alone, &[])).envs([EIGHT]).output().expect("runs");
+    let output = amatch(&into(&alone, &[])).envs([SIXTEEN]).output().expect("runs");
     assert!(output.status.success(), "{}", said(&output));
 
     let outputs = ended(started(2, |_| amatch(&into(&two, &[]))));
@@ -273,7 +347,7 @@ fn the_program_trains_with_ranks() {
 
     // The same from one command, which starts the other ranks itself.
     let four = ["train", config, "--devices", "0-3", "--no-report", "--out", &started_here];
-    let output = amatch(&four).envs([EIGHT]).output().expect("runs");
+    let output = amatch(&four).envs([SIXTEEN]).output().expect("runs");
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("4 ranks on 1 machine by") && text.contains("(GPU 0, 1, 2, 3); NCCL 2."), "{text}");
@@ -285,6 +359,14 @@ fn the_program_trains_with_ranks() {
     for output in &outputs {
         let text = said(output);
         assert!(output.status.code() == Some(1) && text.contains("training.seed") && text.contains("rank 1"), "{text}");
+    }
+    assert!(!Path::new(&other).exists());
+
+    // More of them than shards.
+    let outputs = ended(started(4, |_| amatch(&into(&other, &["--set", "training.shards=2"]))));
+    for output in &outputs {
+        let (text, expected) = (said(output), "training.shards: is 2, and 4 ranks cannot share so many equally");
+        assert!(output.status.code() == Some(1) && text.contains(expected) && text.contains("(1, 2)"), "{text}");
     }
     assert!(!Path::new(&other).exists());
 }

@@ -112,7 +112,7 @@ fn configuration_values() {
             keys.push(format!("{section}.{key}"));
         }
     }
-    assert_eq!(keys.len(), 40, "{keys:?}");
+    assert_eq!(keys.len(), 41, "{keys:?}");
     for key in keys {
         for value in values {
             text += &format!("{key} = {value}\n    {}\n", refusal(DATA, &[&format!("{key}={value}")]));

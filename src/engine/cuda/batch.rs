@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::abi::{BatchParams, GatheredParams, MAX_PARTS, Part, PartKind, SHARDS, TILE_ROWS, Tag};
+use super::abi::{BatchParams, FEW_SHARDS, GatheredParams, MAX_PARTS, Part, PartKind, TILE_ROWS, Tag};
 use crate::density_path::End;
 use crate::engine::Training;
 use crate::engine::batch::BatchPart;
@@ -28,7 +28,8 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
         let problem = format!("makes a batch of {n_rows} rows");
         return Err(Error::input("training", "interior_rows, boundary_rows", problem, "use fewer than 2³² in all"));
     }
-    let batch = BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..BatchParams::of(&list) };
+    let batch = BatchParams::of(&list, training.n_shards);
+    let batch = BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..batch };
     Ok(batch.with_common_factors(precision, |kind| match kind {
         PartKind::Interior | PartKind::Center => 1.0 / n_interior as f32,
         PartKind::CenterEnds => 1.0,
@@ -53,10 +54,11 @@ impl From<BatchPart> for PartKind {
 }
 
 impl BatchParams {
-    /// Parts with their numbers of rows, interior-like ones first, as one chunk; those without rows
-    /// are left out.
-    pub fn of(list: &[(PartKind, usize)]) -> BatchParams {
-        let mut batch = BatchParams { n_shards: SHARDS as u32, ..BatchParams::default() };
+    /// Parts with their numbers of rows, interior-like ones first, as one chunk of `n_shards`
+    /// shards, a power of two; parts without rows are left out.
+    pub fn of(list: &[(PartKind, usize)], n_shards: usize) -> BatchParams {
+        let log2_shards = n_shards.ilog2();
+        let mut batch = BatchParams { log2_shards, log2_own: log2_shards, ..BatchParams::default() };
         debug_assert!(list.len() <= MAX_PARTS);
         for (&(kind, n_rows), part) in list.iter().filter(|part| part.1 > 0).zip(&mut batch.parts) {
             let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
@@ -83,20 +85,25 @@ impl BatchParams {
         self
     }
 
-    /// The tiles of this whole batch that are in `shards`, in their order, as one chunk: tile t is
-    /// in shard t mod [`SHARDS`].
+    /// Shards of the whole batch.
+    pub fn n_shards(&self) -> usize {
+        1 << self.log2_shards
+    }
+
+    /// The tiles of this whole batch that are in `shards`, a power of two of them, in their order,
+    /// as one chunk: tile t is in shard t mod [`BatchParams::n_shards`].
     #[must_use]
     pub fn of_shards(mut self, shards: Range<usize>) -> BatchParams {
-        let (first, n) = (shards.start as u32, shards.len() as u32);
+        let (first, n, n_all) = (shards.start as u32, shards.len() as u32, self.n_shards() as u32);
         // Tiles of the shards among the first `n_tiles` tiles.
-        let count = |n_tiles: u32| n_tiles / SHARDS as u32 * n + (n_tiles % SHARDS as u32).saturating_sub(first).min(n);
+        let count = |n_tiles: u32| n_tiles / n_all * n + (n_tiles % n_all).saturating_sub(first).min(n);
         for part in &mut self.parts[..self.n_parts as usize] {
             let end = count(part.first_tile + part.n_tiles);
             part.first_tile = count(part.first_tile);
             part.n_tiles = end - part.first_tile;
         }
         let (n_tiles, n_interior_tiles) = (count(self.n_tiles), count(self.n_interior_tiles));
-        BatchParams { n_tiles, n_interior_tiles, first_shard: first, n_shards: n, ..self }
+        BatchParams { n_tiles, n_interior_tiles, first_shard: first, log2_own: n.ilog2(), ..self }
     }
 
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
@@ -104,15 +111,16 @@ impl BatchParams {
     pub fn part_and_number(&self, row: usize) -> Option<(PartKind, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;
-        let (n, first) = (self.n_shards, self.first_shard);
-        let of_batch = tile / n * SHARDS as u32 + first + tile % n;
+        let (round, own) = (tile >> self.log2_own, 1 << self.log2_own);
+        let of_batch = (round << self.log2_shards) + self.first_shard + tile % own;
         let number = (of_batch - part.first_of_batch) as usize * TILE_ROWS + row % TILE_ROWS;
         Some((part.kind.get()?, number)).filter(|_| number < part.n_rows as usize)
     }
 
-    /// Groups of the batch's shards, of `n_groups` of all: see `kernels/batch.cuh`.
+    /// Groups of the batch's own shards; all shards have `n_groups` of them, or more if they are
+    /// many: see `kernels/batch.cuh`.
     pub fn groups_of(&self, n_groups: usize) -> usize {
-        n_groups / SHARDS * self.n_shards as usize
+        (n_groups >> self.log2_shards).max(n_groups / FEW_SHARDS) << self.log2_own
     }
 
     /// The parts in use.
@@ -165,11 +173,12 @@ impl BatchParams {
 impl GatheredParams {
     /// Of the whole batch `batch`, divided among `n_ranks` ranks and swept in tiles of `rows` rows.
     pub fn of(batch: &BatchParams, n_ranks: usize, rows: usize) -> GatheredParams {
-        let n_shards = SHARDS / n_ranks;
+        let n_own = batch.n_shards() / n_ranks;
         // No rank has more tiles than the first.
-        let first = batch.of_shards(0..n_shards).in_tiles_of(rows);
+        let first = batch.of_shards(0..n_own).in_tiles_of(rows);
         GatheredParams {
-            log2_shards: n_shards.ilog2(),
+            log2_shards: batch.log2_shards,
+            log2_own: n_own.ilog2(),
             log2_of_high: (TILE_ROWS / rows).ilog2(),
             n_tiles: first.n_tiles,
             n_interior_tiles: first.n_interior_tiles,
@@ -178,13 +187,14 @@ impl GatheredParams {
 
     /// Ranks that divide the batch.
     pub fn n_ranks(&self) -> usize {
-        SHARDS >> self.log2_shards
+        1 << (self.log2_shards - self.log2_own)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::cuda::abi::WIDE_GROUPS;
 
     /// Ranks have all tiles together, each once, in the order of the batch, and the same rows of
     /// each part as the whole.
@@ -196,14 +206,14 @@ mod tests {
             &[(Interior, 5000), (Center, 5000), (Boundary0, 2049), (Boundary1, 2049)],
             &[(Interior, 3)],
         ];
-        for list in lists {
-            let whole = BatchParams::of(list);
-            for n_ranks in [1, 2, 4, 8] {
+        for (list, n_shards) in lists.into_iter().flat_map(|list| [1, 8, 32].map(|n_shards| (list, n_shards))) {
+            let whole = BatchParams::of(list, n_shards);
+            for n_ranks in [1, 2, 4, 8, 32].into_iter().filter(|&n_ranks| n_ranks <= n_shards) {
                 let gathered = GatheredParams::of(&whole, n_ranks, 32);
                 assert_eq!(gathered.n_ranks(), n_ranks);
                 let mut found = Vec::new();
                 for rank in 0..n_ranks {
-                    let own = SHARDS / n_ranks;
+                    let own = n_shards / n_ranks;
                     let batch = whole.of_shards(rank * own..(rank + 1) * own);
                     assert!(4 * batch.n_tiles <= gathered.n_tiles);
                     assert!(4 * batch.n_interior_tiles <= gathered.n_interior_tiles);
@@ -215,10 +225,10 @@ mod tests {
                     let of_rank = numbers(&batch);
                     let shards = rank * own..(rank + 1) * own;
                     let expected: Vec<_> = (0..rows(&whole))
-                        .filter(|row| shards.contains(&(row / TILE_ROWS % SHARDS)))
+                        .filter(|row| shards.contains(&(row / TILE_ROWS % n_shards)))
                         .filter_map(|row| whole.part_and_number(row))
                         .collect();
-                    assert_eq!(of_rank, expected, "rank {rank} of {n_ranks}");
+                    assert_eq!(of_rank, expected, "{n_shards} shards, rank {rank} of {n_ranks}");
                     found.extend(of_rank.into_iter().map(|(kind, number)| (kind as u32, number)));
                 }
                 found.sort_unstable();
@@ -228,5 +238,14 @@ mod tests {
                 assert_eq!(found, all);
             }
         }
+    }
+
+    /// A rank of eight with 64 shards has as many groups as one GPU with the default.
+    #[test]
+    fn groups_lie_in_shards() {
+        let groups =
+            |n_shards: usize, n_own: usize| BatchParams::of(&[], n_shards).of_shards(0..n_own).groups_of(WIDE_GROUPS);
+        assert_eq!([1, 2, 8, 16, 64].map(|n_shards| groups(n_shards, n_shards)), [16, 16, 16, 32, 128]);
+        assert_eq!([(8, 1), (16, 2), (64, 8), (64, 1)].map(|(n_shards, n_own)| groups(n_shards, n_own)), [2, 4, 16, 2]);
     }
 }

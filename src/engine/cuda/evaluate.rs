@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, SHARDS, StepState, TILE_ROWS, TileSums};
+use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, StepState, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, PlaceRows, Rows, Sweep};
 use super::learner::Learner;
@@ -13,7 +13,7 @@ use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, chunk_rows};
 use crate::engine::batch::{BatchProbes, LossForm, Potential};
-use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
+use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState, Training};
 use crate::error::{Result, check_len};
 use crate::model::Model;
 use crate::precision::Precision;
@@ -189,7 +189,7 @@ impl Evaluation<'_> {
         mut read: impl FnMut(&Rows, usize) -> Result<()>,
     ) -> Result<()> {
         let Evaluation { device, action: Packed { network, precision, .. }, .. } = *self;
-        let whole = BatchParams::of(&[(PartKind::Interior, n)]);
+        let whole = BatchParams::of(&[(PartKind::Interior, n)], SHARDS);
         let n_rows = chunk_rows(network, precision, needs, n);
         let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
         let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
@@ -371,6 +371,9 @@ fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Re
     Ok(laplacians)
 }
 
+/// Shards of a batch.
+const SHARDS: usize = Training::SHARDS;
+
 /// Choices of tests; otherwise made by the shape of the batch and the GPU.
 #[derive(Clone)]
 struct Means {
@@ -430,7 +433,8 @@ fn sweep(
     let given = GivenBatch::new(model, batch);
     let (dim, n) = (model.architecture.dim, batch.t.len());
     let [n0, n1] = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
-    let whole = BatchParams::of(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)]);
+    let parts = [(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)];
+    let whole = BatchParams::of(&parts, SHARDS);
     let whole = whole.with_common_factors(precision, |kind| match kind {
         PartKind::Boundary0 => 1.0 / n0 as f32,
         PartKind::Boundary1 => 1.0 / n1 as f32,
@@ -448,7 +452,7 @@ fn sweep(
     let mut division = Division::of(network, precision, needs, &whole, MOST_ROWS);
     division.extent = means.extent.unwrap_or(division.extent);
     let initial = NetworkState::initial(model.parameters.clone());
-    let learner = Learner::new(device, network.clone(), &initial, precision, division.n_partials, 1.0)?;
+    let learner = Learner::new(device, network.clone(), &initial, precision, &division, 1.0)?;
     let state = step_state(device, loss_scale)?;
     let evaluation = Evaluation { device, model, action: learner.packed(), state };
 
@@ -630,7 +634,7 @@ mod tests {
                 let (partials, n) = (learner.partials(), network.params.n_parameters as usize);
                 let (n_partials, values) = (partials.len() / n, device.read(partials, partials.len()).expect("read"));
                 let [first, last] = halves.map(|shards| -> Vec<f32> {
-                    let of_shard = |shard, i| testing::sum_of_shard(shard, n_partials, |k| values[k * n + i]);
+                    let of_shard = |shard, i| testing::sum_of_shard((shard, SHARDS), n_partials, |k| values[k * n + i]);
                     let sum = |i| shards.clone().map(|shard| of_shard(shard, i)).collect::<Vec<f32>>();
                     (0..n).map(|i| testing::sum_in_pairs(&sum(i))).collect()
                 });

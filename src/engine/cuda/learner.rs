@@ -3,14 +3,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::abi::{SHARDS, StepSizes, StepState};
+use super::abi::{MAX_SHARDS, StepSizes, StepState};
 use super::driver::{Buffer, Device, Pinned, Transfer};
 use super::launch::{AddSlices, Gather, Packed, StepNetwork, Update, n_blocks};
 use super::network::Network;
+use super::weight_grad::Division;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
-use crate::ranks::shards::Plan;
+use crate::ranks::shards::{self, Plan};
 
 /// A network, its optimizer state, and the buffers that carry a step from kernel to kernel.
 pub struct Learner {
@@ -20,6 +21,8 @@ pub struct Learner {
     /// Learning rate, in units of the action's.
     relative_rate: f64,
     n_partials: usize,
+    /// Shards of the batch.
+    n_shards: usize,
     /// Parameters, moving average, first and second moment.
     values: [Buffer<f32>; 4],
     partials: Buffer<f32>,
@@ -45,22 +48,22 @@ struct Divided {
     received: Buffer<f32>,
 }
 
-const _: () = assert!(SHARDS == crate::ranks::shards::SHARDS, "kernels and ranks divide a batch alike");
+const _: () = assert!(MAX_SHARDS == shards::MAX_SHARDS, "kernels and ranks divide a batch alike");
 
 /// Elements that kernels move at once.
 const UNIT: usize = 4;
 
-/// The plan of rank `rank` of `n_ranks` for the gradient of `network`.
-fn plan(network: &Network, rank: usize, n_ranks: usize) -> Result<Plan> {
-    Plan::new(SHARDS, n_ranks, rank, network.params.n_parameters as usize, UNIT)
+/// The plan of rank `rank` of `n_ranks` for the gradient of `network` over `n_shards` shards.
+fn plan(network: &Network, n_shards: usize, rank: usize, n_ranks: usize) -> Result<Plan> {
+    Plan::new(n_shards, n_ranks, rank, network.params.n_parameters as usize, UNIT)
 }
 
 /// Bytes that a learner takes on the device, whose batch `n_ranks` ranks divide.
-pub fn learner_bytes(network: &Network, precision: Precision, n_partials: usize, n_ranks: usize) -> Result<usize> {
+pub fn learner_bytes(network: &Network, precision: Precision, division: &Division, n_ranks: usize) -> Result<usize> {
     let n = network.params.n_parameters as usize;
-    let longest = plan(network, 0, n_ranks)?.slice_len();
+    let longest = plan(network, division.n_shards, 0, n_ranks)?.slice_len();
     let gradients = if n_ranks > 1 { n + 2 * n_ranks * longest } else { n };
-    let values = 4 + n_partials; // parameters, their average and moments; partial gradients
+    let values = 4 + division.n_partials; // parameters, their average and moments; partial gradients
     Ok(size_of::<f32>() * (values * n + gradients + network.n_biases)
         + size_of::<f64>() * n_blocks(network)
         + size_of::<StepSizes>()
@@ -68,8 +71,8 @@ pub fn learner_bytes(network: &Network, precision: Precision, n_partials: usize,
 }
 
 impl Learner {
-    /// A network with the parameters and moments of `state`, whose gradient is the sum of
-    /// `n_partials` partial ones.
+    /// A network with the parameters and moments of `state`, whose gradient is the sum of the
+    /// partial ones of `division`.
     ///
     /// # Errors
     /// `Shape` for a state of another network, `Device` for want of memory.
@@ -78,10 +81,11 @@ impl Learner {
         network: Network,
         state: &NetworkState,
         precision: Precision,
-        n_partials: usize,
+        division: &Division,
         relative_rate: f64,
     ) -> Result<Learner> {
         let NetworkState { parameters, ema, moment1, moment2 } = state;
+        let &Division { n_partials, n_shards, .. } = division;
         for values in [parameters, ema, moment1, moment2] {
             check_len("parameters and moments", network.architecture.n_parameters(), values.len())?;
         }
@@ -104,6 +108,7 @@ impl Learner {
             precision,
             relative_rate,
             n_partials,
+            n_shards,
         })
     }
 
@@ -116,7 +121,7 @@ impl Learner {
         if n_ranks == 1 {
             return Ok(self);
         }
-        let (device, plan) = (&self.device, plan(&self.network, rank, n_ranks)?);
+        let (device, plan) = (&self.device, plan(&self.network, self.n_shards, rank, n_ranks)?);
         let longest = plan.slice_len();
         let divided = Divided {
             own: device.allocate(self.network.params.n_parameters as usize)?,
@@ -154,9 +159,9 @@ impl Learner {
 
     /// Sums the partial gradients, or what ranks have left of that to do.
     pub fn gather(&self, state: &Buffer<StepState>) -> Result<()> {
-        let Learner { network, n_partials, partials, gradient, squares, .. } = self;
+        let Learner { network, n_shards, n_partials, partials, gradient, squares, .. } = self;
         let (n_shards, n_partials, partials) =
-            if self.divided.is_some() { (1, 1, gradient) } else { (SHARDS, *n_partials, partials) };
+            if self.divided.is_some() { (1, 1, gradient) } else { (*n_shards, *n_partials, partials) };
         Gather { network, n_shards, n_partials, state, partials, gradient, squares }.launch(&self.device)
     }
 

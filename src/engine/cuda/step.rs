@@ -36,6 +36,7 @@ pub struct StepSettings {
 pub struct StepFinisher {
     device: Arc<Device>,
     settings: StepSettings,
+    gathered: GatheredParams,
     /// Initial loss scale; only f16 changes it.
     loss_scale: LossScale,
     state: Buffer<StepState>,
@@ -89,6 +90,7 @@ impl StepFinisher {
             device: device.clone(),
             loss_scale: state.loss_scale,
             settings,
+            gathered,
         })
     }
 
@@ -118,10 +120,10 @@ impl StepFinisher {
 
     /// Finishes the step whose gradients, and whose values of tiles, are gathered.
     pub fn launch(&self, action: &Learner, bend: Option<&Learner>) -> Result<()> {
-        let StepFinisher { settings, state, history, sums, all_sums, times, .. } = self;
+        let StepFinisher { settings, gathered, state, history, sums, all_sums, times, .. } = self;
         let finish = FinishStep {
             batch: &settings.batch.in_tiles_of(settings.tile_rows),
-            gathered: settings.gathered(),
+            gathered: *gathered,
             optimizer: &settings.optimizer,
             action: action.step_network(),
             bend: bend.map(Learner::step_network),

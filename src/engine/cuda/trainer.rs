@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, SHARDS, TILE_ROWS};
+use super::abi::{BatchParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
@@ -122,8 +122,9 @@ impl Layout {
                 "use the `CpuEngine`, or leave it out",
             ));
         }
+        let own_shards = Plan::new(training.n_shards, n_ranks, rank, 0, 1)?.own_shards();
         let whole = whole_batch(training, precision)?;
-        let batch = whole.of_shards(Plan::new(SHARDS, n_ranks, rank, 0, 1)?.own_shards());
+        let batch = whole.of_shards(own_shards);
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
         let n_probes = training.n_probes();
         let choice = (tiles, whole.n_tiles as usize);
@@ -148,7 +149,7 @@ impl Layout {
             capacity: HISTORY,
         };
         let of_network = |network: &Network, division: &Division, needs: RowNeeds| {
-            let learner = learner_bytes(network, precision, division.n_partials, n_ranks)?;
+            let learner = learner_bytes(network, precision, division, n_ranks)?;
             Ok::<usize, Error>(rows_bytes(network, precision, needs, division.extent) + learner)
         };
         let mut n_bytes = of_network(&network, &division, needs)?
@@ -211,16 +212,16 @@ impl CudaTrainer {
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
         let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
         let (rank, n_ranks) = device.place();
-        let learner = |network, state, n_partials, rate| {
-            Learner::new(device, network, state, precision, n_partials, rate)?.of_rank(rank, n_ranks)
+        let learner = |network, state, division: &Division, rate| {
+            Learner::new(device, network, state, precision, division, rate)?.of_rank(rank, n_ranks)
         };
-        let action = learner(network, &state.action, division.n_partials, 1.0)?;
+        let action = learner(network, &state.action, &division, 1.0)?;
         let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
             None => None,
             Some(((network, division), (bend, state))) => {
                 let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
-                let learner = learner(network, state, division.n_partials, rate)?;
+                let learner = learner(network, state, &division, rate)?;
                 Some(Bend { learner, rows })
             }
         };

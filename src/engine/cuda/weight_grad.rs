@@ -18,6 +18,8 @@ pub struct Division {
     pub extent: Extent,
     /// Partial gradients: one for each group that has tiles.
     pub n_partials: usize,
+    /// Shards of the whole batch, of which a rank has its share.
+    pub n_shards: usize,
 }
 
 impl Division {
@@ -28,7 +30,7 @@ impl Division {
         if network.is_narrow() {
             let extent = narrow_extent(network, precision, needs, at_once, NARROW_GROUPS * TILE_ROWS);
             // Slots belong to blocks, which form the partial gradients.
-            Division { extent, n_partials: batch.groups_of(NARROW_GROUPS).min(batch.n_tiles as usize) }
+            Division::among(NARROW_GROUPS, batch, extent)
         } else {
             Division::of_rows(chunk_rows(network, precision, needs, at_once), batch)
         }
@@ -36,8 +38,12 @@ impl Division {
 
     /// Each of `at_once` rows, which are worked on at a time, has a slot.
     pub fn of_rows(at_once: usize, batch: &BatchParams) -> Division {
-        let n_partials = batch.groups_of(WIDE_GROUPS).min(batch.n_tiles as usize);
-        Division { extent: Extent::of_rows(at_once), n_partials }
+        Division::among(WIDE_GROUPS, batch, Extent::of_rows(at_once))
+    }
+
+    fn among(n_groups: usize, batch: &BatchParams, extent: Extent) -> Division {
+        let n_partials = batch.groups_of(n_groups).min(batch.n_tiles as usize);
+        Division { extent, n_partials, n_shards: batch.n_shards() }
     }
 
     /// Tiles that are worked on at a time.
@@ -133,6 +139,7 @@ mod tests {
     use super::super::workspace::rows_bytes;
     use super::*;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
+    use crate::training::Training;
 
     /// However many probes rows have, what is kept of a narrow network's fits any GPU, and each
     /// group of the batch has its partial sum.
@@ -152,7 +159,7 @@ mod tests {
             for n_probes in [0, 1, 64, 1024] {
                 let needs = RowNeeds { n_probes, ..RowNeeds::default() };
                 for n_rows in [1, 3 * 4096, 1 << 22] {
-                    let batch = BatchParams::of(&[(PartKind::Interior, n_rows)]);
+                    let batch = BatchParams::of(&[(PartKind::Interior, n_rows)], Training::SHARDS);
                     let division = Division::of(&network, Precision::F32, needs, &batch, n_rows);
                     let n_bytes = rows_bytes(&network, Precision::F32, needs, division.extent);
                     let tile = Extent { rows: 0, slots: TILE_ROWS };

@@ -608,8 +608,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the last partial gradient is omitted",
         "optimizer/gather.cuh",
-        "if (first + k < n_partials)",
-        "if (first + k + 1 < n_partials)",
+        "if (index(k) < n_partials)",
+        "if (index(k) + 1 < n_partials)",
         OPTIMIZER,
         &[Comparison],
     ),

@@ -10,7 +10,7 @@ device_types! {
         network: NetworkParams,
         n_partials: u32,
         n_blocks: u32,
-        /// Shards that the partials are of: 1, 2, 4 or SHARDS.
+        /// Shards that the partials are of: a power of two, MAX_SHARDS at most.
         n_shards: u32,
         unused: u32,
         state: DevicePtr<Const<StepState>>,
@@ -24,7 +24,7 @@ device_types! {
 
     /// Arguments of `add_slices`, which adds the sums of ranks.
     struct SliceParams {
-        /// 2, 4 or SHARDS.
+        /// A power of two, MAX_SHARDS at most.
         n_ranks: u32,
         rank: u32,
         /// Elements of the slice, a multiple of four.
@@ -91,8 +91,10 @@ device_types! {
     /// How values of tiles, which sweeps leave in the order of a rank's tiles, lie once those of
     /// all ranks are gathered.
     struct GatheredParams {
-        /// Of a rank's shards.
+        /// Of the batch's shards.
         log2_shards: u32,
+        /// Of a rank's shards.
+        log2_own: u32,
         /// Of the tiles of the sweeps in TILE_ROWS rows.
         log2_of_high: u32,
         /// Places for the sums of a rank's tiles.
@@ -126,7 +128,6 @@ device_types! {
         scales_loss: u32,
         /// Of `history`; when full, steps are skipped until the host drains it.
         capacity: u32,
-        unused: u32,
         /// `[ranks][n_tiles of gathered]`.
         sums: DevicePtr<Const<TileSums>>,
         state: DevicePtr<StepState>,

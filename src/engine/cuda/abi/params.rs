@@ -162,10 +162,13 @@ device_types! {
         n_interior: u32,
         /// Boundary rows, likewise.
         n_boundary: u32,
-        /// The rank's shards: SHARDS, or a divisor of it.
-        n_shards: u32,
-        /// A multiple of n_shards.
+        /// The batch has 2^log2_shards shards.
+        log2_shards: u32,
+        /// Of them, the rank has 2^log2_own consecutive ones.
+        log2_own: u32,
+        /// A multiple of their number.
         first_shard: u32,
+        unused: u32,
         parts: [Part; MAX_PARTS],
     }
 

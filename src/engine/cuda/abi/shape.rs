@@ -18,16 +18,21 @@ device_types! {
     const MAX_LAYERS: usize = 17;
     /// Maximum number of parts of a batch.
     const MAX_PARTS: usize = 8;
-    /// Shards of a batch: tile t of the batch belongs to shard t mod SHARDS, so that each has its
-    /// share of every part.
-    const SHARDS: usize = 8;
+    /// Most shards of a batch: tile t of a batch with V shards belongs to shard t mod V, so that
+    /// each has its share of every part.
+    const MAX_SHARDS: usize = 64;
+    /// Shards whose partial gradients a thread adds at a time.
+    const SHARDS_AT_ONCE: usize = 8;
     /// Groups of the tiles of a batch, each with a partial gradient: tile t belongs to group t mod
     /// WIDE_GROUPS. Enough blocks for a large GPU, few enough to sum quickly. Each group lies in
-    /// one shard.
+    /// one shard. A batch of more than FEW_SHARDS shards has as many groups in each as one of
+    /// FEW_SHARDS.
     const WIDE_GROUPS: usize = 16;
     /// The same for narrow networks, where a block forms all of a partial gradient: enough to fill
     /// a large GPU evenly.
     const NARROW_GROUPS: usize = 256;
+    /// See WIDE_GROUPS.
+    const FEW_SHARDS: usize = 8;
     /// Stages of the longest Runge–Kutta method.
     const MAX_STAGES: usize = 7;
 

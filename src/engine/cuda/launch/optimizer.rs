@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use super::super::abi::{
-    BatchParams, DevicePtr, DeviceRecord, FinishStepParams, GatherParams, GatheredParams, MAX_PARTS, MOMENTS,
-    OptimizerParams, PARAM_TILE, SHARDS, SliceParams, StepNetworkParams, StepSizes, StepState, THREADS, Tag, TileSums,
+    BatchParams, DevicePtr, DeviceRecord, FinishStepParams, GatherParams, GatheredParams, MAX_PARTS, MAX_SHARDS,
+    MOMENTS, OptimizerParams, PARAM_TILE, SliceParams, StepNetworkParams, StepSizes, StepState, THREADS, Tag, TileSums,
     TimesParams, UpdateParams,
 };
 use super::super::driver::{Buffer, Device, Kernel};
@@ -103,9 +103,9 @@ impl Gather<'_> {
     }
 }
 
-/// Checks that `n` shards or ranks are a number that kernels add up: 1, 2, 4, … [`SHARDS`].
+/// Checks that `n` shards or ranks are a number that kernels add up: 1, 2, 4, … [`MAX_SHARDS`].
 fn check_shares(what: &'static str, n: usize) -> Result<()> {
-    check_len(what, SHARDS / (SHARDS / n.clamp(1, SHARDS)), n)
+    check_len(what, n.max(1).next_power_of_two().min(MAX_SHARDS), n)
 }
 
 /// Adds what ranks have summed, in one rank's slice of the gradient.
@@ -352,7 +352,6 @@ impl FinishStep<'_> {
             n_networks: 1 + u32::from(bend.is_some()),
             scales_loss: u32::from(*scales_loss),
             capacity: history.len() as u32,
-            unused: 0,
             sums: sums.address(),
             state: state.address(),
             history: history.address(),

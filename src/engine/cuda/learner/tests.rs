@@ -2,16 +2,18 @@
 
 use super::*;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::cuda::abi::{BatchParams, Part, PartKind, SHARDS, TILE_ROWS, Tag, TileSums};
+use crate::engine::cuda::abi::{BatchParams, Part, PartKind, TILE_ROWS, Tag, TileSums};
 use crate::engine::cuda::step::{StepFinisher, StepSettings};
 use crate::engine::cuda::testing;
+use crate::engine::cuda::workspace::Extent;
 use crate::engine::testing::{AdamW, optimizer};
-use crate::engine::{LossScale, StepRecord, TrainState};
+use crate::engine::{LossScale, StepRecord, TrainState, Training};
 use crate::model::Architecture;
 use crate::rng::{Purpose, unit_f32, words};
 
-/// The last shards have a group less than the first.
+/// The last shards of the default have a group less than the first.
 const N_PARTIALS: usize = 19;
+const SHARDS: usize = Training::SHARDS;
 pub const RELATIVE_RATE: f64 = 0.5;
 
 pub fn number(stream: usize, index: usize) -> f32 {
@@ -24,7 +26,7 @@ fn architecture(hidden: &[usize]) -> Architecture {
 
 /// A batch with (kind, tiles) as its parts, in that order.
 pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
-    let mut batch = BatchParams { n_parts: parts.len() as u32, n_shards: SHARDS as u32, ..BatchParams::default() };
+    let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::of(&[], SHARDS) };
     let mut first_tile = 0;
     for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
         let first_of_batch = first_tile;
@@ -76,10 +78,16 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(settings: StepSettings, state: &TrainState) -> Bench {
+        Bench::in_shards(SHARDS, settings, state)
+    }
+
+    /// The same with partial gradients of `n_shards` shards.
+    fn in_shards(n_shards: usize, settings: StepSettings, state: &TrainState) -> Bench {
         let device = testing::device();
+        let division = Division { extent: Extent::of_rows(0), n_partials: N_PARTIALS, n_shards };
         let learner = |hidden: &[usize], state: &NetworkState, rate: f64| {
             let network = Network::new(&architecture(hidden));
-            Learner::new(&device, network, state, settings.precision, N_PARTIALS, rate).expect("a learner")
+            Learner::new(&device, network, state, settings.precision, &division, rate).expect("a learner")
         };
         let bend = state.bend.as_ref().expect("a bend");
         let mut step_finisher = StepFinisher::new(&device, settings.clone(), state).expect("a step finisher");
@@ -152,9 +160,7 @@ fn steps_agree_with_adamw_in_f64() {
                 let mut norms = Vec::new();
                 for (learner, exact) in [&bench.action, &bench.bend].into_iter().zip(&mut exact) {
                     let n = learner.network.params.n_parameters as usize;
-                    let of_shard = |i: usize, shard| testing::sum_of_shard(shard, N_PARTIALS, |k| partial(k, i));
-                    let sum =
-                        |i: usize| testing::sum_in_pairs(&std::array::from_fn::<_, SHARDS, _>(|s| of_shard(i, s)));
+                    let sum = |i: usize| testing::sum_of_all(SHARDS, N_PARTIALS, |k| partial(k, i));
                     let gradient = learner.network.unpad(&(0..n).map(sum).collect::<Vec<f32>>());
                     // Added up shard by shard, to the last bit.
                     let got = bench.device.read(&learner.gradient, n).expect("read");
@@ -189,6 +195,24 @@ fn steps_agree_with_adamw_in_f64() {
         };
         assert!(run() == run(), "{precision:?}: two runs differ");
     }
+}
+
+/// Any number of shards: added at once, or node by node; and more of them than there are groups.
+#[test]
+fn shards_are_added_in_pairs_of_neighbors() {
+    for n_shards in [1, 2, 4, 8, 16, 32, 64] {
+        let mut bench = Bench::in_shards(n_shards, settings(Precision::F32), &start());
+        bench.set_partials(|k, i| number(k + 3, i));
+        for learner in [&bench.action, &bench.bend] {
+            let n = learner.network.params.n_parameters as usize;
+            let sum = |i: usize| testing::sum_of_all(n_shards, N_PARTIALS, |k| number(k + 3, i));
+            let expected = learner.network.unpad(&(0..n).map(sum).collect::<Vec<f32>>());
+            assert!(learner.gradient(bench.step_finisher.state()).expect("read") == expected, "{n_shards} shards");
+        }
+    }
+    let refused = Bench::in_shards(24, settings(Precision::F32), &start());
+    let error = refused.action.gather(refused.step_finisher.state()).expect_err("24 shards").to_string();
+    assert!(error.contains("shards of partial gradients") && error.contains("32"), "{error}");
 }
 
 /// A bend or an action, gradient or loss: what is no number ends the run with its record.
@@ -256,6 +280,8 @@ fn states_of_other_networks_are_refused() {
     let device = testing::device();
     let state = NetworkState::initial(vec![0.0; 5]);
     let network = Network::new(&architecture(&ACTION));
-    let error = Learner::new(&device, network, &state, Precision::F32, 1, 1.0).err().expect("an error").to_string();
+    let division = Division { extent: Extent::of_rows(0), n_partials: 1, n_shards: SHARDS };
+    let error = Learner::new(&device, network, &state, Precision::F32, &division, 1.0);
+    let error = error.err().expect("an error").to_string();
     assert!(error.contains('5'), "{error}");
 }

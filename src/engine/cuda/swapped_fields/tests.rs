@@ -43,12 +43,14 @@ const NOT_BY_FIELD: [(&str, &str); 6] = [
 ];
 
 /// Pairs of fields whose swap these cases cannot show.
-const NOT_HERE: [(&str, [&str; 2], &str); 6] = [
+const NOT_HERE: [(&str, [&str; 2], &str); 8] = [
     ("CarriedParams", ["of_layer", "of_kind"], "no fault: units are numbered by layer first, then by kind"),
     ("LayerParams", ["bias", "offset"], "equal: both count the padded outputs of the maps before"),
     ("StepState", ["halted", "good_steps"], "good steps count in f16 alone: see `step/tests.rs`"),
     ("StepState", ["apply", "good_steps"], "likewise"),
     ("Part", ["first_tile", "first_of_batch"], "equal, unless ranks divide the batch: see `tests/cuda/ranks.rs`"),
+    ("BatchParams", ["log2_shards", "log2_own"], "likewise"),
+    ("GatheredParams", ["log2_shards", "log2_own"], "likewise"),
     ("GatheredParams", ["n_tiles", "n_interior_tiles"], "not read, unless ranks do"),
 ];
 
