@@ -44,7 +44,7 @@ mod read;
 mod tests;
 mod training;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,17 +143,30 @@ impl Config {
         Ok((config, line))
     }
 
+    /// The keys of files and folders with their values. They affect no result, and may differ from
+    /// machine to machine.
+    pub(crate) fn paths(&self) -> [(&'static str, Option<&PathBuf>); 3] {
+        [
+            ("data.path", Some(&self.data.path)),
+            ("data.times_path", self.data.times_path.as_ref()),
+            ("output.folder", Some(&self.output.folder)),
+        ]
+    }
+
+    /// This configuration with the [paths](Config::paths) of `other`.
+    pub(crate) fn with_paths_of(mut self, other: &Config) -> Config {
+        self.data.path.clone_from(&other.data.path);
+        self.data.times_path.clone_from(&other.data.times_path);
+        self.output.folder.clone_from(&other.output.folder);
+        self
+    }
+
     /// The file that reproduces the run: every key with its value.
     ///
     /// # Errors
     /// [`Error::Input`] names the key whose value no text holds: a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
-        let paths = [
-            ("data.path", Some(&self.data.path)),
-            ("data.times_path", self.data.times_path.as_ref()),
-            ("output.folder", Some(&self.output.folder)),
-        ];
-        for (key, path) in paths {
+        for (key, path) in self.paths() {
             if let Some(path) = path.filter(|path| path.to_str().is_none()) {
                 let problem = format!("{path:?} is not UTF-8, as the text of a configuration must be");
                 return Err(Error::input("configuration", key, problem, "rename the folder or file, or use another"));

@@ -19,7 +19,6 @@ use crate::training::{LossScale, TrainState};
 /// # Errors
 /// As [`Config::to_toml`].
 pub fn settings(config: &Config) -> Result<Vec<(String, String)>> {
-    const PATHS: [&str; 3] = ["data.path", "data.times_path", "output.folder"];
     let text = config.to_toml()?;
     let (mut section, mut settings) = ("", Vec::new());
     for line in text.lines() {
@@ -29,7 +28,7 @@ pub fn settings(config: &Config) -> Result<Vec<(String, String)>> {
             settings.push((format!("{section}.{key}"), value.to_owned()));
         }
     }
-    settings.retain(|(key, _)| !PATHS.contains(&key.as_str()));
+    settings.retain(|(key, _)| config.paths().iter().all(|(path, _)| path != key));
     Ok(settings)
 }
 
@@ -67,12 +66,8 @@ impl Ranks<'_> {
         if self.world.rank == 0 {
             return Ok(config.clone());
         }
-        let mut decided = Config::parse(Path::new("config.toml of rank 0"), &String::from_utf8_lossy(&text), &[])?;
-        // Where its data are may differ from machine to machine.
-        decided.data.path.clone_from(&config.data.path);
-        decided.data.times_path.clone_from(&config.data.times_path);
-        decided.output.folder.clone_from(&config.output.folder);
-        Ok(decided)
+        let decided = Config::parse(Path::new("config.toml of rank 0"), &String::from_utf8_lossy(&text), &[])?;
+        Ok(decided.with_paths_of(config))
     }
 
     /// The state that rank 0 goes on from; `state` is one of the same shapes.
