@@ -40,6 +40,14 @@ pub fn are_possible(n_shards: usize) -> bool {
     n_shards.is_power_of_two() && n_shards <= MAX_SHARDS
 }
 
+/// Shards with which each of `n_ranks` GPUs has as many blocks for its weight gradient as one GPU
+/// has for that of a whole batch; [`MAX_SHARDS`] if that takes more.
+#[must_use]
+pub fn advised(n_ranks: usize) -> usize {
+    const OF_RANK: usize = 8;
+    (OF_RANK * n_ranks.next_power_of_two()).min(MAX_SHARDS)
+}
+
 /// The numbers of shards that are possible, as advice.
 pub(crate) const POSSIBLE: &str = "use a power of two from 1 to 64";
 
@@ -193,6 +201,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rank_is_advised_to_have_the_blocks_of_one_gpu() {
+        let advice = [(1, 8), (2, 16), (3, 32), (4, 32), (8, 64), (16, 64), (64, 64)];
+        for (n_ranks, n_shards) in advice {
+            assert_eq!(advised(n_ranks), n_shards, "{n_ranks} ranks");
+            assert!(are_possible(n_shards));
+        }
+    }
+
+    #[test]
     fn any_number_of_ranks_gives_the_bits_of_one() {
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         for n_shards in [1, 2, 8, 16, 64] {
@@ -228,7 +245,8 @@ mod tests {
             for rank in 0..n_ranks {
                 let plan = Plan::new(n_shards, n_ranks, rank, N, 4).expect("a plan");
                 let slice = plan.slice(rank);
-                assert!(slice.start == elements && slice.start.is_multiple_of(4) && slice.len() <= plan.slice_len());
+                assert!(slice.start == elements && slice.len() <= plan.slice_len());
+                assert!(slice.is_empty() || slice.start.is_multiple_of(4));
                 assert_eq!(plan.own_shards().start, shards);
                 (shards, elements) = (plan.own_shards().end, slice.end);
                 assert!(plan.sent_elements() <= 2 * (N + 4 * n_ranks) * (n_ranks - 1) / n_ranks);

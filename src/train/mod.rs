@@ -274,6 +274,9 @@ fn trained(
     let coordinates = loaded.coordinates.clone();
     let (paths, names, apart) = paths(config, loaded, parts)?;
     config.short_run().iter().for_each(|message| observer.notice(message));
+    if existing != Existing::Resume {
+        ranks.and_then(|ranks| ranks.advice(config)).iter().for_each(|message| observer.notice(message));
+    }
     if config.objective.path.interpolant() == Interpolant::Nearest {
         paths.warn_of_few_rows(observer);
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, RankKind, Result};
 use crate::exchange::Exchange;
 use crate::ranks::environment::World;
 use crate::ranks::liveness::Liveness;
-use crate::ranks::shards::Plan;
+use crate::ranks::shards::{self, Plan};
 use crate::training::{LossScale, TrainState};
 
 /// The settings that must be equal on all ranks, by name: all but paths, which may differ from
@@ -58,6 +58,18 @@ impl Ranks<'_> {
             return Err(Error::input("configuration", "training.seeds", problem, fix));
         }
         Ok(())
+    }
+
+    /// What a new run could do better.
+    pub(super) fn advice(&self, config: &Config) -> Option<String> {
+        let (n_ranks, n_shards) = (self.world.size, config.training.shards);
+        let advised = shards::advised(n_ranks);
+        (n_shards < advised).then(|| {
+            format!(
+                "{n_shards} shards of a batch for {n_ranks} GPUs leave part of each idle while it forms the gradient of \
+                 weights: a new run should be faster with training.shards = {advised} (its last bits are others)"
+            )
+        })
     }
 
     /// The configuration of rank 0, which has decided what it left open.

@@ -340,6 +340,7 @@ fn the_program_trains_with_ranks() {
     let all: String = outputs.iter().map(said).collect();
     assert!(outputs.iter().all(|output| output.status.success()), "{all}");
     assert!(said(&outputs[0]).contains("2 ranks on 1 machine by torchrun"), "{all}");
+    assert!(said(&outputs[0]).contains("should be faster with training.shards = 16"), "{all}");
     assert_eq!(said(&outputs[1]), "", "others say nothing");
     assert!(checkpoint(Path::new(&two)) == checkpoint(Path::new(&alone)), "other bits");
     let model = |run: &str| std::fs::read(Path::new(run).join("model.safetensors")).expect("a model");
