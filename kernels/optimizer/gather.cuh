@@ -24,43 +24,69 @@ __device__ __forceinline__ float4 sum_in_pairs(float4 (&values)[kN]) {
   return values[0];
 }
 
-// The sum of kN consecutive shards of `n_shards`, from `first` on. Of `n_partials` partials the
-// k-th, at(k), is of shard k mod n_shards. At least kLoads of them are loaded at once.
-template <uint32_t kN, uint32_t kLoads, class At>
-__device__ __forceinline__ float4 sum_of_node(const At& at, uint32_t first, uint32_t n_shards, uint32_t n_partials) {
-  float4 shards[kN] = {};
-  constexpr uint32_t kAtOnce = kLoads > kN ? kLoads : kN;
-  const auto index = [&](uint32_t k) { return first + k / kN * n_shards + k % kN; };
-#pragma unroll 1
-  for (; index(kAtOnce - 1) < n_partials; first += kAtOnce / kN * n_shards) {
-    float4 ahead[kAtOnce];
-#pragma unroll
-    for (uint32_t k = 0; k < kAtOnce; ++k) ahead[k] = at(index(k));
-#pragma unroll
-    for (uint32_t k = 0; k < kAtOnce; ++k) shards[k % kN] = shards[k % kN] + ahead[k];
-  }
-#pragma unroll
-  for (uint32_t k = 0; k < kAtOnce; ++k)
-    if (index(k) < n_partials) shards[k % kN] = shards[k % kN] + at(index(k));
-  return sum_in_pairs(shards);
-}
+// The partials of `n_shards` shards at one place, `stride` apart: the k-th is of shard k mod
+// n_shards.
+struct PartialsOfShards {
+  const float4* partials;
+  size_t stride;
+  uint32_t n_partials, n_shards;
 
-// The sum of all `n_shards` shards, a power of two.
-template <uint32_t kLoads, class At>
-__device__ __forceinline__ float4 sum_of_shards(const At& at, uint32_t n_shards, uint32_t n_partials) {
-  constexpr uint32_t kN = kShardsAtOnce;
+  // The sum of kN consecutive shards from `first` on; at least kLoads partials are loaded at once.
+  template <uint32_t kN, uint32_t kLoads>
+  __device__ __forceinline__ float4 sum(uint32_t first) const {
+    float4 shards[kN] = {};
+    constexpr uint32_t kAtOnce = kLoads > kN ? kLoads : kN;
+    const auto index = [&](uint32_t k) { return first + k / kN * n_shards + k % kN; };
+#pragma unroll 1
+    for (; index(kAtOnce - 1) < n_partials; first += kAtOnce / kN * n_shards) {
+      float4 ahead[kAtOnce];
+#pragma unroll
+      for (uint32_t k = 0; k < kAtOnce; ++k) ahead[k] = partials[index(k) * stride];
+#pragma unroll
+      for (uint32_t k = 0; k < kAtOnce; ++k) shards[k % kN] = shards[k % kN] + ahead[k];
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < kAtOnce; ++k)
+      if (index(k) < n_partials) shards[k % kN] = shards[k % kN] + partials[index(k) * stride];
+    return sum_in_pairs(shards);
+  }
+};
+
+// The sums of ranks, each of its shards, at four elements of a slice.
+struct SumsOfRanks {
+  const SliceParams& params;
+  uint32_t quad;
+
+  // The sum of kN consecutive ranks from `first` on.
+  template <uint32_t kN, uint32_t kLoads>
+  __device__ __forceinline__ float4 sum(uint32_t first) const {
+    float4 sums[kN];
+#pragma unroll
+    for (uint32_t k = 0; k < kN; ++k) {
+      const uint32_t rank = first + k;
+      const float* slice = params.sums + static_cast<size_t>(rank) * params.stride;
+      sums[k] = reinterpret_cast<const float4*>(rank == params.rank ? params.own : slice)[quad];
+    }
+    return sum_in_pairs(sums);
+  }
+};
+
+// The sum of all `n` shards or ranks, a power of two.
+template <class Terms>
+__device__ __forceinline__ float4 sum_of_all(const Terms& terms, uint32_t n) {
+  constexpr uint32_t kN = kShardsAtOnce, kLoads = 2 * kN;
   static_assert(kN == 8 && kMaxShards == 8 * kN, "the cases below are all there are");
-  switch (n_shards) {
-    case 1: return sum_of_node<1, kLoads>(at, 0, 1, n_partials);
-    case 2: return sum_of_node<2, kLoads>(at, 0, 2, n_partials);
-    case 4: return sum_of_node<4, kLoads>(at, 0, 4, n_partials);
-    case kN: return sum_of_node<kN, kLoads>(at, 0, kN, n_partials);
+  switch (n) {
+    case 1: return terms.template sum<1, kLoads>(0);
+    case 2: return terms.template sum<2, kLoads>(0);
+    case 4: return terms.template sum<4, kLoads>(0);
+    case kN: return terms.template sum<kN, kLoads>(0);
   }
   float4 waiting[3] = {};  // waiting[k]: the sum of the first 2^k of 2^(k + 1) nodes
   float4 sum = {};
 #pragma unroll 1
-  for (uint32_t node = 0; node < n_shards / kN; ++node) {
-    sum = sum_of_node<kN, kN>(at, node * kN, n_shards, n_partials);
+  for (uint32_t node = 0; node < n / kN; ++node) {
+    sum = terms.template sum<kN, kN>(node * kN);
 #pragma unroll
     for (uint32_t k = 0; k < 3; ++k) {
       const uint32_t of_pair = node % (2u << k);
@@ -73,10 +99,9 @@ __device__ __forceinline__ float4 sum_of_shards(const At& at, uint32_t n_shards,
 
 // The sum of the partials at the four parameters of `quad`.
 __device__ __forceinline__ float4 sum_of_partials(const GatherParams& params, const ParamQuad& quad) {
-  const float4* partial = reinterpret_cast<const float4*>(params.partials + quad.index);
+  const float4* partials = reinterpret_cast<const float4*>(params.partials + quad.index);
   const size_t stride = params.network.n_parameters / kElementsOfThread;
-  return sum_of_shards<2 * kShardsAtOnce>([&](uint32_t k) { return partial[k * stride]; }, params.n_shards,
-                                          params.n_partials);
+  return sum_of_all(PartialsOfShards{partials, stride, params.n_partials, params.n_shards}, params.n_shards);
 }
 
 // Adds the partials of the rank's shards.
@@ -93,11 +118,7 @@ __device__ __forceinline__ void add_own_shards(const GatherParams& params) {
 __device__ __forceinline__ void add_ranks(const SliceParams& params) {
   const uint32_t quad = blockIdx.x * kThreads + threadIdx.x;
   if (params.state->halted || quad >= params.n_elements / kElementsOfThread) return;
-  const auto sum_of_rank = [&](uint32_t rank) {
-    const float* slice = params.sums + static_cast<size_t>(rank) * params.stride;
-    return reinterpret_cast<const float4*>(rank == params.rank ? params.own : slice)[quad];
-  };
-  reinterpret_cast<float4*>(params.gradient)[quad] = sum_of_shards<1>(sum_of_rank, params.n_ranks, params.n_ranks);
+  reinterpret_cast<float4*>(params.gradient)[quad] = sum_of_all(SumsOfRanks{params, quad}, params.n_ranks);
 }
 
 // Adds the partials of all shards, and forms the gradient and each block's sum of its squares.

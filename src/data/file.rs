@@ -116,6 +116,7 @@ impl Format {
 }
 
 /// Whether the suffix of `path` is that of data.
+#[cfg(feature = "files")]
 pub(crate) fn names_data(path: &Path) -> bool {
     Format::by_suffix(path).is_ok()
 }
