@@ -190,10 +190,12 @@ fn assembler() -> PathBuf {
 
 /// Assembles `ptx` to the file `out`; the report.
 fn assembled(ptx: &str, architecture: &str, out: &Path) -> String {
-    let source = out.with_extension("ptx");
+    // One for each architecture: two are assembled at a time.
+    let mut source = out.as_os_str().to_owned();
+    source.push(".ptx");
     std::fs::write(&source, ptx).expect("written");
     let mut command = Command::new(assembler());
-    run(command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o").args([out, &source]))
+    run(command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o").arg(out).arg(&source))
 }
 
 /// Assembles all kernels for `architectures`, and Hopper's own code, but for those `on_record`: the
