@@ -169,7 +169,7 @@ fn cases() -> Vec<Case> {
             start: TrainState { bend: Some(bent), ..start(&narrow) },
             precision: Precision::Bf16,
             steps: 2,
-            ranks: &[16],
+            ranks: &[8],
         },
     ]
 }
@@ -207,19 +207,19 @@ fn sixteen_shards_leave_the_same_bits_for_a_hundred_steps() {
     check_bits(Case { steps: 100, ranks: &[2, 4, 8, 16], ..sixteen });
 }
 
-/// From four or sixteen ranks to two, and to one.
+/// From four ranks to two, and to one.
 #[test]
 #[ignore = "ranks_take_the_steps_of_one_gpu runs it with sixteen GPUs"]
 fn a_run_goes_on_with_other_ranks() {
     let Case { training, start, precision, .. } = cases().remove(1);
     let engine = CudaEngine::new(0, precision).expect("a GPU");
-    for (n_shards, before) in [(8, 4), (64, 16)] {
+    for n_shards in [8, 64] {
         let training = Training { n_shards, ..training.clone() };
         let whole = run(&engine, &training, start.clone(), &[3]).0;
         let take = |n: usize, state: &TrainState| {
             on_ranks(n, precision, |_, engine| run(engine, &training, state.clone(), &[1]).0).swap_remove(0)
         };
-        let two = take(2, &take(before, &start));
+        let two = take(2, &take(4, &start));
         assert!(run(&engine, &training, two, &[1]).0 == whole, "{n_shards} shards");
     }
 }
