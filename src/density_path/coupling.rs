@@ -179,6 +179,12 @@ impl Coupling {
         has_none(&self.by_left) || has_none(&self.by_right)
     }
 
+    /// True if mass changes on the way of a pair: see [`wfr_couplings`].
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
     /// Mean distance between the rows of pairs, in the units of the snapshots: that which pairs
     /// move. Mass that vanishes or appears counts with the distance to its nearest row.
     #[must_use]

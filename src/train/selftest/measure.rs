@@ -24,6 +24,8 @@ pub(super) struct Measured {
     pub intervals: Vec<Interval>,
     pub is_diffusive: bool,
     pub has_growth: bool,
+    /// True if its pairs grow on their way.
+    pairs_grow: bool,
     /// True if the path has a velocity.
     pub has_velocity: bool,
     /// True if its pairs are independent.
@@ -96,6 +98,7 @@ impl Measured {
             intervals,
             is_diffusive: model.objective.sigma > 0.0,
             has_growth: model.objective.growth > 0.0,
+            pairs_grow: path.couplings.iter().any(|couplings| couplings.iter().any(Coupling::grows)),
             has_velocity: path.interpolant.has_velocity(),
             independent_pairs: path.couplings.is_none() && !path.interpolant.is_generative(),
         })
@@ -109,6 +112,10 @@ impl Measured {
     /// What helps against a model that does not follow its data.
     pub fn remedy(&self) -> &'static str {
         match self {
+            // λs is to be the rate of growth: where λ is small, s is large, and so is its gradient.
+            Measured { has_growth: true, pairs_grow: true, .. } => {
+                "raise objective.growth, or set objective.growth_head = true (on a CPU)"
+            }
             Measured { has_growth: true, .. } => {
                 "set objective.growth = 0, or objective.mass = \"counts\" with objective.pairing = \"wfr\" \
                  if the population grows"
@@ -437,4 +444,30 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn subtract_projection(column: &mut [f64], unit: &[f64]) {
     let along = dot(column, unit);
     column.iter_mut().zip(unit).for_each(|(value, unit)| *value -= along * unit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is advised is not what the run has already.
+    #[test]
+    fn the_remedy_differs_from_the_settings() {
+        let measured = |has_growth, pairs_grow| Measured {
+            intervals: Vec::new(),
+            is_diffusive: false,
+            has_growth,
+            pairs_grow,
+            has_velocity: true,
+            independent_pairs: false,
+            is_partial: false,
+            has_many_intervals: false,
+            is_nearest: false,
+            energy_on_path: 0.0,
+        };
+        let remedy = |growth, pairs| measured(growth, pairs).remedy();
+        assert!(remedy(true, false).contains("objective.pairing = \"wfr\""));
+        assert!(remedy(true, true).starts_with("raise objective.growth") && !remedy(true, true).contains("wfr"));
+        assert!(!remedy(false, true).contains("growth"));
+    }
 }
