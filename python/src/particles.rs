@@ -135,23 +135,30 @@ impl<T: Number> Moved<T> {
         let (spread, log_weights_spread) = self.spread.map_or((None, None), |(x, log_w)| (Some(x), log_w));
         let found = PyDict::new(py);
         for (name, values) in [("positions", Some(self.positions)), ("spread", spread)] {
-            let shape = [n_saved, n, dim];
-            let array = values.map(|values| match gpu {
-                Some(model) => model.on_gpu(py, &values, shape),
-                None => Ok(rows::array(py, values, shape)?.into_any()),
-            });
-            found.set_item(name, array.transpose()?)?;
+            found.set_item(name, placed(py, values, [n_saved, n, dim], gpu)?)?;
         }
         for (name, values) in [("log_weights", self.log_weights), ("log_weights_spread", log_weights_spread)] {
-            let shape = [n_saved, n];
-            let array = values.map(|values| match gpu {
-                Some(model) => model.on_gpu(py, &values, shape),
-                None => Ok(rows::array(py, values, shape)?.into_any()),
-            });
-            found.set_item(name, array.transpose()?)?;
+            found.set_item(name, placed(py, values, [n_saved, n], gpu)?)?;
         }
         Ok(found)
     }
+}
+
+/// An array of `values` in this shape, on the GPU of `gpu` if there is one; `None` without values.
+fn placed<'py, T: Number, const N: usize>(
+    py: Python<'py>,
+    values: Option<Vec<T>>,
+    shape: [usize; N],
+    gpu: Option<&Model>,
+) -> PyResult<Option<Bound<'py, PyAny>>>
+where
+    [usize; N]: numpy::ndarray::IntoDimension,
+{
+    let place = |values: Vec<T>| match gpu {
+        Some(model) => model.on_gpu(py, &values, shape),
+        None => Ok(rows::array(py, values, shape)?.into_any()),
+    };
+    values.map(place).transpose()
 }
 
 /// Particles on the GPU of a single model, which moves them there.
